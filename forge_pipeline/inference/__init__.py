@@ -1,0 +1,1 @@
+"""Using a model: decoding and scoring, for rollouts, evaluations and chat."""

@@ -1,0 +1,1 @@
+"""The language model itself: its architecture, its weights on disk."""
