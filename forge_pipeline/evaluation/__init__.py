@@ -1,0 +1,1 @@
+"""How good a model is, on what it has never seen, with how sure one can be of the figure."""
