@@ -1,0 +1,1 @@
+"""What training will take, before it starts."""
