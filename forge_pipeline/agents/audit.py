@@ -17,13 +17,13 @@ from forge_pipeline.agents.degenerate import DegeneratePolicies, ScriptedPolicy,
 from forge_pipeline.agents.environment import LibraryEnvironment
 from forge_pipeline.agents.episode import Episode, Task
 from forge_pipeline.agents.index import INDEX_FILE, LibraryIndex
-from forge_pipeline.agents.intervals import wilson_interval
 from forge_pipeline.agents.reward import MINIMUM_REWARD, LibraryReward, Reward, RewardFunction, normalise
 from forge_pipeline.agents.settings import AgentSettings
 from forge_pipeline.agents.tasks import read_tasks
 from forge_pipeline.corpus.tables import write_table
 from forge_pipeline.errors import GateError
 from forge_pipeline.reporting import Check, Outcome, Plot, Progress, Scalar, Table
+from forge_pipeline.reporting.intervals import wilson
 
 CODE_VERSION = "1"
 AUDIT_FILE = "audit.parquet"
@@ -55,7 +55,7 @@ class _Scores:
         return float(np.mean([reward.total for reward in self.rewards]))
 
     def interval(self) -> tuple[float, float]:
-        return wilson_interval(sum(reward.success > 0.5 for reward in self.rewards), len(self.rewards))
+        return wilson(sum(reward.success > 0.5 for reward in self.rewards), len(self.rewards))
 
 
 def make_reward(settings: AgentSettings, index: LibraryIndex) -> LibraryReward:

@@ -12,12 +12,12 @@ import pyarrow as pa
 
 from forge_pipeline.agents.episode import Task
 from forge_pipeline.agents.index import INDEX_FILE, LibraryIndex
-from forge_pipeline.agents.intervals import clustered_interval, wilson_interval
 from forge_pipeline.agents.reward import LibraryReward
 from forge_pipeline.agents.rollout import RolloutBatch, RolloutMaker
 from forge_pipeline.agents.settings import TASK_KINDS, AgentSettings
 from forge_pipeline.agents.tasks import read_tasks
 from forge_pipeline.models.mistral import Mistral
+from forge_pipeline.reporting.intervals import clustered_interval, wilson
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -150,7 +150,7 @@ def _success(settings: AgentSettings, metric: str, rows: Sequence[dict[str, Any]
     clustered = _mean(settings, metric, rows, lambda row: float(row["success"]), detail)
     if len({row["task_id"] for row in rows}) < len(rows):
         return clustered
-    low, high = wilson_interval(sum(row["success"] for row in rows), len(rows))
+    low, high = wilson(sum(row["success"] for row in rows), len(rows))
     return Figure(metric, clustered.value, low, high, len(rows), "tasks", detail)
 
 
@@ -165,5 +165,5 @@ def _mean(
     for row in rows:
         groups.setdefault(row["task_id"], []).append(value(row))
     mean = sum(map(sum, groups.values())) / len(rows)
-    low, high = clustered_interval(list(groups.values()), settings.evaluation.bootstrap, settings.evaluation.seed)
+    low, high = clustered_interval(list(groups.values()), settings.evaluation.seed, settings.evaluation.bootstrap)
     return Figure(metric, mean, low, high, len(rows), "episodes", detail)

@@ -18,7 +18,7 @@ from forge_pipeline.agents.reward import LibraryReward
 from forge_pipeline.agents.rollout import ROLLOUT_SCHEMA, Rollout, RolloutBatch, RolloutMaker
 from forge_pipeline.agents.settings import AgentSettings
 from forge_pipeline.agents.tasks import read_tasks
-from forge_pipeline.corpus.tables import write_table
+from forge_pipeline.corpus.tables import read_table, write_table
 from forge_pipeline.errors import TrainingError
 from forge_pipeline.inference.scoring import token_log_probs
 from forge_pipeline.models.files import load_model
@@ -72,7 +72,9 @@ class GroupRelativePolicyObjective(Objective):
     mean over all sampled tokens of the step, not over sequences first: long and short conversations weigh by
     their tokens. Groups whose rewards are all the same teach nothing and are left out, of the denominator too.
 
-    ``settings``: {"agent": AgentSettings as JSON, "tasks": folder, "initial_model": folder, "steps": int}.
+    ``settings``: {"agent": AgentSettings as JSON, "tasks": folder, "initial_model": folder, "steps": int,
+    "rollouts": folder}. Rollouts to be kept are written there as they are played, by every rank, so that a resumed
+    run still has those of before.
     """
 
     def __init__(self, settings: Mapping[str, Any], context: TrainingContext) -> None:
@@ -95,7 +97,6 @@ class GroupRelativePolicyObjective(Objective):
             self._reference = load_model(Path(settings["initial_model"])).to(context.device).eval()
             self._reference.compute_dtype = _unwrapped(context.model).compute_dtype
         self._kept_steps = _spread(int(settings["steps"]), self.policy.sampled_steps)
-        self._kept: list[dict[str, Any]] = []
         self._statistics: dict[str, float] = {}
 
     def tasks_of(self, step: int) -> list[Task]:
@@ -130,9 +131,7 @@ class GroupRelativePolicyObjective(Objective):
     def micro_batches(self, step: int) -> list[Batch]:
         rollouts = self.rollouts(step)
         if step in self._kept_steps:
-            # A resumed run may play a step again.
-            self._kept = [row for row in self._kept if row["step"] != step]
-            self._kept += [rollout.row(step) for rollout in rollouts]
+            self._keep(step, rollouts)
         useful = [rollout for rollout in rollouts if rollout.advantage != 0 and any(rollout.decoded.sampled)]
         # Like lengths together: less padding.
         useful.sort(key=lambda rollout: (len(rollout.decoded.tokens), rollout.task.task_id, rollout.copy))
@@ -187,8 +186,19 @@ class GroupRelativePolicyObjective(Objective):
         return {"greedy_success": won / len(self._validation)} if self._validation else {}
 
     def finish(self, folder: Path) -> None:
-        self._kept.sort(key=lambda row: (row["step"], row["task_id"], row["copy"]))
-        write_table(folder / ROLLOUTS_FILE, ROLLOUT_SCHEMA, self._kept)
+        """Join what the ranks kept. Resuming on fewer ranks may have left a rollout in two files: it counts once."""
+        kept: dict[tuple[int, str, int], dict[str, Any]] = {}
+        for path in sorted(Path(self.settings["rollouts"]).glob("step-*-rank-*.parquet")):
+            for row in read_table(path.parent, path.name).to_pylist():
+                kept.setdefault((row["step"], row["task_id"], row["copy"]), row)
+        write_table(folder / ROLLOUTS_FILE, ROLLOUT_SCHEMA, (kept[key] for key in sorted(kept)))
+
+    def _keep(self, step: int, rollouts: RolloutBatch) -> None:
+        folder, name = Path(self.settings["rollouts"]), f"step-{step:06}-rank-{self.context.rank}.parquet"
+        # Renamed into place: a run killed while writing must not leave half a file for the next one.
+        aside = folder / f".{name}"
+        write_table(aside, ROLLOUT_SCHEMA, (rollout.row(step) for rollout in rollouts))
+        aside.replace(folder / name)
 
     def _batch(self, rollouts: Sequence[Rollout]) -> Batch:
         """Right-padded tensors: tokens (B, T) int64, mask (B, T) bool, log_probs (B, T) and advantages (B,) float32."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from forge_pipeline.agents.objective import ROLLOUTS_FILE
@@ -11,6 +11,7 @@ from forge_pipeline.corpus.tables import read_table
 from forge_pipeline.models.architecture import ModelConfig
 from forge_pipeline.reporting import Check, Outcome, Plot, Progress, Scalar, Table
 from forge_pipeline.training.launch import TrainingSummary, train
+from forge_pipeline.training.report import training_counts
 from forge_pipeline.training.run import TrainingRun
 from forge_pipeline.training.settings import EngineSettings
 
@@ -39,6 +40,8 @@ def train_agent(
     TrainingError if training fails.
     """
     model_folder = initial_model / "model"
+    rollouts = work / "rollouts"
+    rollouts.mkdir(parents=True, exist_ok=True)
     run = TrainingRun(
         objective=OBJECTIVE,
         objective_settings={
@@ -46,6 +49,7 @@ def train_agent(
             "tasks": str(tasks),
             "initial_model": str(model_folder),
             "steps": engine.steps,
+            "rollouts": str(rollouts),
         },
         initial_model=str(model_folder),
         tokenizer=str(tokenizer / "tokenizer"),
@@ -55,10 +59,13 @@ def train_agent(
     if capacity < settings.episode.total_tokens:
         progress.note(f"conversations are cut at {capacity} tokens, the model's context length")
     summary = train(run, work, output, progress)
-    return _outcome(settings, summary, output)
+    mean_tokens = _mean(summary.history, "tokens_per_rollout")
+    seen = int(mean_tokens * summary.steps * settings.policy.tasks_per_step * settings.policy.group_size)
+    cost = training_counts(summary, ModelConfig.read(model_folder), seen, int(mean_tokens))
+    return _outcome(settings, summary, cost, output)
 
 
-def _outcome(settings: AgentSettings, summary: TrainingSummary, output: Path) -> Outcome:
+def _outcome(settings: AgentSettings, summary: TrainingSummary, cost: Mapping[str, Scalar], output: Path) -> Outcome:
     history = summary.history
     best = 1.0 + settings.reward.form + settings.reward.efficiency
     first, last = history[: max(1, len(history) // COMPARED)], history[-max(1, len(history) // COMPARED) :]
@@ -70,12 +77,12 @@ def _outcome(settings: AgentSettings, summary: TrainingSummary, output: Path) ->
     rollouts = len(history) * settings.policy.tasks_per_step * settings.policy.group_size
     return Outcome(
         counts={
-            "steps": summary.steps,
             "rollouts": rollouts,
             "sampled_success_first_steps": _mean(first, "success"),
             "sampled_success_last_steps": _mean(last, "success"),
             "reward_without_success": unexplained,
             **final,
+            **cost,
         },
         checks=[
             Check(

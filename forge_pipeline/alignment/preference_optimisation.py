@@ -26,9 +26,10 @@ from forge_pipeline.errors import TrainingError
 from forge_pipeline.models.architecture import ModelConfig
 from forge_pipeline.models.files import load_model
 from forge_pipeline.models.mistral import Mistral
-from forge_pipeline.reporting import Check, Outcome, Plot, Progress, Table
+from forge_pipeline.reporting import Check, Outcome, Plot, Progress, Scalar, Table
 from forge_pipeline.training.launch import TrainingSummary, train
 from forge_pipeline.training.objective import Batch, Objective, TrainingContext
+from forge_pipeline.training.report import training_counts
 from forge_pipeline.training.run import TrainingRun
 
 CODE_VERSION = "1"
@@ -185,7 +186,10 @@ def train_preferences(
         engine=settings.engine,
     )
     summary = train(run, work, output, progress)
-    return _outcome(settings, summary, len(rows), store, row_tokens)
+    pairs_seen = settings.pairs_per_step * summary.steps
+    seen = int(store.offsets[-1]) * pairs_seen // (len(store) // 2)
+    cost = training_counts(summary, ModelConfig.read(model_folder), seen, row_tokens)
+    return _outcome(settings, summary, cost, len(rows), store, row_tokens)
 
 
 def encode_pairs(
@@ -207,7 +211,12 @@ def encode_pairs(
 
 
 def _outcome(
-    settings: PreferenceSettings, summary: TrainingSummary, offered: int, store: SequenceStore, row_tokens: int
+    settings: PreferenceSettings,
+    summary: TrainingSummary,
+    cost: Mapping[str, Scalar],
+    offered: int,
+    store: SequenceStore,
+    row_tokens: int,
 ) -> Outcome:
     count = len(store) // 2
     final = {name: value for name, value in summary.final_metrics.items() if name != "step"}
@@ -231,8 +240,8 @@ def _outcome(
             "pairs_too_long": offered - count,
             "tokens": int(store.offsets[-1]),
             "epochs": settings.pairs_per_step * summary.steps / count,
-            "steps": summary.steps,
             **final,
+            **cost,
         },
         checks=[
             Check(

@@ -22,6 +22,7 @@ from forge_pipeline.models.architecture import ModelConfig
 from forge_pipeline.reporting import Check, Outcome, Plot, Progress, Scalar, Table
 from forge_pipeline.training.launch import TrainingSummary, train
 from forge_pipeline.training.objective import Batch, Objective, TrainingContext
+from forge_pipeline.training.report import training_counts
 from forge_pipeline.training.run import TrainingRun
 
 CODE_VERSION = "1"
@@ -155,7 +156,9 @@ def train_supervised(
     )
     summary = train(run, work, output, progress)
     kept = [rows[index] for index in fitting]
-    return _outcome(settings, summary, rows, kept, store, packed, row_tokens, tokenizer_folder)
+    seen = settings.rows_per_step * summary.steps * row_tokens
+    cost = training_counts(summary, ModelConfig.read(model_folder), seen, row_tokens)
+    return _outcome(settings, summary, cost, rows, kept, store, packed, row_tokens, tokenizer_folder)
 
 
 def encode_examples(rows: Sequence[Mapping[str, Any]], tokenizer_folder: Path) -> list[tuple[list[int], list[bool]]]:
@@ -188,6 +191,7 @@ def _write_packing(
 def _outcome(
     settings: SupervisedSettings,
     summary: TrainingSummary,
+    cost: Mapping[str, Scalar],
     rows: Sequence[Mapping[str, Any]],
     kept: Sequence[Mapping[str, Any]],
     store: SequenceStore,
@@ -205,8 +209,8 @@ def _outcome(
         "target_tokens": int(store.targets.sum()),
         "fill": float(store.offsets[-1] / (len(packed) * row_tokens)),
         "epochs": seen_rows / len(packed),
-        "steps": summary.steps,
         **summary.final_metrics,
+        **cost,
     }
     series = loss_series(summary)
     return Outcome(

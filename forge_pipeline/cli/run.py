@@ -13,6 +13,7 @@ from forge_pipeline.cli import output
 from forge_pipeline.cli.options import HomeOption, JsonOption, ModelArgument
 
 if TYPE_CHECKING:
+    from forge_pipeline.errors import ForgeError
     from forge_pipeline.lineage.execution import Lineage, Unit
     from forge_pipeline.lineage.open import Project
 
@@ -93,9 +94,21 @@ def _make(project: Project, model: str, stale: list[Unit]) -> None:
             raise
         except Exception as error:
             # Dagster wraps what a stage raised; a person wants to read the cause.
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, ForgeError):
-                cause = cause.__cause__ or cause.__context__
+            cause = _forge_error_in(error)
             if cause is None:
                 raise
             raise cause from error
+
+
+def _forge_error_in(error: BaseException) -> ForgeError | None:
+    """The error of ours that led to ``error``, if one did. Chains of exceptions may run in circles."""
+    from forge_pipeline.errors import ForgeError
+
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        if isinstance(cause, ForgeError):
+            return cause
+        seen.add(id(cause))
+        cause = cause.__cause__ or cause.__context__
+    return None

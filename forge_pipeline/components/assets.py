@@ -3,6 +3,7 @@
 # No `from __future__ import annotations`: Dagster reads the annotation of ``context`` as an object.
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -15,6 +16,9 @@ from forge_pipeline.lineage.open import Project
 from forge_pipeline.lineage.stage import Stage, StageName
 from forge_pipeline.release.tracking import RunTracker
 from forge_pipeline.storage import Record
+
+# Single-run backfills are marked beta; a person running `forge` cannot do anything about that.
+warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 # Stages that train: their metrics go to MLflow while they run.
 TRAINING_KIND = "deepspeed"

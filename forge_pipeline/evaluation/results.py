@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from forge_pipeline.corpus.tables import read_table, write_table
-from forge_pipeline.evaluation.intervals import wilson
+from forge_pipeline.reporting.intervals import wilson
 
 RESULTS = "results.parquet"
 _COLUMNS: list[tuple[str, pa.DataType]] = [

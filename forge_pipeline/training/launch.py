@@ -104,7 +104,8 @@ def process_group(run: TrainingRun, work: Path, lock: int) -> Iterator[list[subp
                 "RANK": str(rank),
                 "LOCAL_RANK": str(rank),
                 "WORLD_SIZE": str(world_size),
-                "FORGE_RENDEZVOUS": rendezvous.as_uri(),
+                # Not `as_uri`: torch takes the path as it is written, spaces and all.
+                "FORGE_RENDEZVOUS": f"file://{rendezvous}",
                 "GLOO_SOCKET_IFNAME": "lo",
                 LIFELINE_VARIABLE: str(lifeline),
                 "PYTHONUNBUFFERED": "1",

@@ -12,9 +12,9 @@ from scipy import stats
 from tokenizers import Tokenizer
 
 from forge_pipeline.agents.evaluate import evaluate_agent
-from forge_pipeline.agents.intervals import clustered_interval, wilson_interval
 from forge_pipeline.agents.settings import AgentEvaluationSettings, AgentSettings
 from forge_pipeline.models.mistral import Mistral
+from forge_pipeline.reporting.intervals import clustered_interval, wilson
 
 
 @given(st.integers(0, 50), st.integers(0, 50))
@@ -22,23 +22,23 @@ def test_wilson_is_scipys(successes: int, failures: int) -> None:
     trials = successes + failures
     if trials:
         expected = stats.binomtest(successes, trials).proportion_ci(method="wilson")
-        assert wilson_interval(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-12)
+        assert wilson(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-12)
     else:
-        assert wilson_interval(0, 0) == (0.0, 1.0)
+        assert wilson(0, 0) == (0.0, 1.0)
 
 
 def test_samples_that_always_agree_count_once() -> None:
     outcomes = np.random.default_rng(0).random(100) < 0.4
-    alone = clustered_interval([[float(won)] for won in outcomes], 4000, 0)
-    repeated = clustered_interval([[float(won)] * 8 for won in outcomes], 4000, 0)
+    alone = clustered_interval([[float(won)] for won in outcomes], 0, 4000)
+    repeated = clustered_interval([[float(won)] * 8 for won in outcomes], 0, 4000)
     assert repeated == alone
-    low, high = wilson_interval(int(outcomes.sum()), 100)
+    low, high = wilson(int(outcomes.sum()), 100)
     assert alone == pytest.approx((low, high), abs=0.03)
 
 
 def test_nothing_to_average_is_refused() -> None:
-    with pytest.raises(ValueError, match="no values"):
-        clustered_interval([], 100, 0)
+    with pytest.raises(ValueError, match="0 numerators"):
+        clustered_interval([], 0, 100)
 
 
 def test_a_babbling_model_fails_every_held_out_task(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from forge_pipeline.agents.episode import Task, Transcript
 from forge_pipeline.agents.objective import (
+    ROLLOUTS_FILE,
     GroupRelativePolicyObjective,
     divergence,
     group_advantages,
@@ -34,6 +36,8 @@ def make_objective(
     settings: AgentSettings, model: Mistral, tasks_folder: Path, tokenizer_folder: Path, tmp_path: Path
 ) -> MakeObjective:
     save_model(model, tmp_path / "model", tokenizer_folder)
+    kept = tmp_path / "rollouts"
+    kept.mkdir()
 
     def make(
         rank: int = 0,
@@ -57,6 +61,7 @@ def make_objective(
             "tasks": str(tasks_folder),
             "initial_model": str(tmp_path / "model"),
             "steps": 5,
+            "rollouts": str(kept),
         }
         return GroupRelativePolicyObjective(body, context)
 
@@ -251,6 +256,26 @@ def test_reported_means_are_over_all_rollouts(make_objective: MakeObjective, pai
             totals[name] = totals.get(name, 0.0) + value / units
     assert totals["reward"] == pytest.approx(np.mean([rollout.reward.total for rollout in rollouts]))
     assert totals["turns"] == pytest.approx(np.mean([rollout.transcript.turns for rollout in rollouts]))
+
+
+def test_kept_rollouts_survive_a_resume_and_hold_every_ranks_share(
+    make_objective: MakeObjective, tmp_path: Path
+) -> None:
+    # Steps 0 and 4 of 5 are kept. The first process is gone before the last step.
+    whole = make_objective()
+    whole.micro_batches(0)
+    whole.micro_batches(1)
+    for rank in (1, 0):
+        # Resumed on two ranks, which play step 0 again and then the last one.
+        resumed = make_objective(rank, 2)
+        resumed.micro_batches(0)
+        resumed.micro_batches(4)
+    resumed.finish(tmp_path)
+    rows = pq.read_table(tmp_path / ROLLOUTS_FILE).to_pylist()
+    keys = [(row["step"], row["task_id"], row["copy"]) for row in rows]
+    assert keys == sorted(set(keys))
+    expected = {(step, task.task_id, copy) for step in (0, 4) for task in whole.tasks_of(step) for copy in range(4)}
+    assert set(keys) == expected
 
 
 def test_tasks_that_ranks_cannot_share_evenly_are_refused(make_objective: MakeObjective) -> None:

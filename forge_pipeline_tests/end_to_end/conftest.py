@@ -50,8 +50,8 @@ attributes:
         {{steps: 3, checkpoint_every: 3, evaluate_every: 3, optimizer: {{kind: adamw, learning_rate: 0.0001}}}}
   agent:
     settings:
-      tasks: {{train: 40, validation: 4, test: 12}}
-      audit: {{tasks: 40}}
+      tasks: {{train: 400, validation: 8, test: 120}}
+      audit: {{tasks: 200}}
       policy: {{group_size: 2, tasks_per_step: 4, sampled_steps: 2}}
       evaluation: {{tasks: 12, samples: 2}}
     engine: {{steps: 2, micro_batch: 8, checkpoint_every: 1, optimizer: {{kind: adamw, learning_rate: 0.0001}}}}

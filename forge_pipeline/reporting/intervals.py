@@ -50,6 +50,10 @@ def bootstrap_ratio(
     return float(low), float(high)
 
 
-def bootstrap_mean(values: Sequence[float] | NDArray[np.float64], seed: int, resamples: int) -> tuple[float, float]:
-    """The percentile interval of the mean of ``values``."""
-    return bootstrap_ratio(values, np.ones(len(values)), seed, resamples)
+def clustered_interval(groups: Sequence[Sequence[float]], seed: int, resamples: int) -> tuple[float, float]:
+    """The percentile interval of the mean over all values, resampling whole groups.
+
+    Values of one group (samples of one task) hang together; counting them as independent would make the
+    interval too narrow. Raises ValueError if there is nothing to resample.
+    """
+    return bootstrap_ratio([sum(group) for group in groups], [len(group) for group in groups], seed, resamples)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from forge_pipeline.evaluation.intervals import bootstrap_mean, bootstrap_ratio, wilson
+from forge_pipeline.reporting.intervals import bootstrap_ratio, clustered_interval, wilson
 
 
 @pytest.mark.parametrize(
@@ -29,12 +29,12 @@ def test_nothing_counted_says_nothing() -> None:
     with pytest.raises(ValueError, match="3 successes of 2"):
         wilson(3, 2)
     with pytest.raises(ValueError, match="0 numerators"):
-        bootstrap_mean([], 0, 100)
+        clustered_interval([], 0, 100)
 
 
 def test_the_bootstrap_of_a_mean_approaches_the_normal_interval() -> None:
     values = np.random.default_rng(1).normal(5.0, 2.0, 400)
-    low, high = bootstrap_mean(values, 0, 4000)
+    low, high = clustered_interval([[value] for value in values], 0, 4000)
     half = 1.96 * values.std() / 20
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
 
@@ -48,6 +48,6 @@ def test_a_constant_ratio_has_no_spread_and_weights_do_count() -> None:
 
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=30), st.integers(0, 9))
 def test_the_bootstrap_is_a_function_of_its_arguments_within_the_data(values: list[float], seed: int) -> None:
-    interval = bootstrap_mean(values, seed, 150)
-    assert interval == bootstrap_mean(values, seed, 150)
+    interval = clustered_interval([[value] for value in values], seed, 150)
+    assert interval == clustered_interval([[value] for value in values], seed, 150)
     assert min(values) - 1e-9 <= interval[0] <= interval[1] <= max(values) + 1e-9
