@@ -14,7 +14,6 @@ from forge_pipeline.cli.options import HomeOption, JsonOption
 from forge_pipeline.errors import RecipeError
 
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
-DEFS_FOLDER = Path(__file__).parents[1] / "defs"
 TEMPLATE = Path(__file__).parent / "templates" / "defs.yaml"
 
 
@@ -28,7 +27,9 @@ def init(
     as_json: JsonOption = False,
 ) -> None:
     """Write a commented recipe for a new corpus and model."""
-    written = write_recipe(DEFS_FOLDER, name, source)
+    from forge_pipeline.lineage.recipes import recipes_folder
+
+    written = write_recipe(recipes_folder(), name, source)
     if as_json:
         output.print_json({"recipe": str(written), "model": name})
         return
@@ -39,8 +40,8 @@ def init(
     )
 
 
-def write_recipe(defs_folder: Path, name: str, source: Path | None) -> Path:
-    """Write `<defs_folder>/<name>/defs.yaml` from the template; returns its path.
+def write_recipe(recipes: Path, name: str, source: Path | None) -> Path:
+    """Write `<recipes>/<name>/defs.yaml` from the template; returns its path.
 
     Raises RecipeError for a name that cannot be an asset key's part or is taken, and for a missing source.
     """
@@ -49,7 +50,7 @@ def write_recipe(defs_folder: Path, name: str, source: Path | None) -> Path:
             f"{name!r} cannot name a model",
             fix="use lower-case letters, digits and single underscores, starting with a letter: support_assistant",
         )
-    folder = defs_folder / name
+    folder = recipes / name
     if folder.exists():
         raise RecipeError(f"{name!r} is taken", where=str(folder), fix="choose another name, or edit that recipe")
     if source is not None and not source.is_dir():

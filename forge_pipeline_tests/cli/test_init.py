@@ -6,15 +6,16 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forge_pipeline.cli.init import DEFS_FOLDER, write_recipe
+from forge_pipeline.cli.init import write_recipe
 from forge_pipeline.errors import RecipeError
+from forge_pipeline.lineage.recipes import read_recipes, recipes_folder
 
 
 def sources_in(recipe: Path) -> list[str]:
     documents = list(yaml.safe_load_all(recipe.read_text(encoding="utf-8")))
     text = json.dumps(documents)
     assert "${" not in text
-    return [source["location"] for source in documents[0]["attributes"]["sources"]]
+    return [source["location"] for source in documents[0]["attributes"]["landing"]["sources"]]
 
 
 def test_the_recipe_names_the_source(tmp_path: Path) -> None:
@@ -54,6 +55,11 @@ def test_a_missing_source_is_refused_before_anything_is_written(tmp_path: Path) 
     assert not (tmp_path / "defs").exists()
 
 
+def test_the_recipe_is_valid_and_holds_every_stage(tmp_path: Path) -> None:
+    write_recipe(tmp_path, "support_assistant", None)
+    recipe = read_recipes(tmp_path).model("support_assistant")
+    assert None not in (recipe.supervised, recipe.preferences, recipe.agent)
+
+
 def test_recipes_are_written_where_definitions_are_loaded_from() -> None:
-    assert DEFS_FOLDER.name == "defs"
-    assert (DEFS_FOLDER.parent / "errors.py").is_file()
+    assert (recipes_folder() / "python_assistant" / "defs.yaml").is_file()
