@@ -60,10 +60,6 @@ class Batches:
                 added.append(name)
         return added
 
-    def waiting(self) -> int:
-        """How many files have landed that no batch lists yet. Cheap: it reads no file."""
-        return len(landing.scan(self.settings, self._known(self.records()), self._generated()))
-
     def _register_one(self, progress: Progress) -> str | None:
         records = self.records()
         known = self._known(records)

@@ -199,10 +199,6 @@ class ArtifactStore:
         if self.remote is not None:
             self.remote.put_bytes(f"{record.key.folder}/{CURRENT_FILE}", text.encode())
 
-    def discard_work(self, key: ArtifactKey, fingerprint: str) -> None:
-        """Remove what an unsealed stage left behind."""
-        shutil.rmtree(self.work_folder(key, fingerprint), ignore_errors=True)
-
     # -- remote --------------------------------------------------------------------------------------------
 
     def _read_text(self, relative: str) -> str | None:

@@ -18,10 +18,9 @@ from forge_pipeline.errors import TrainingError
 from forge_pipeline.reporting import Progress, Task
 from forge_pipeline.storage import Home
 from forge_pipeline.training.lease import lease
-from forge_pipeline.training.run import RUN_FILE, TrainingRun
+from forge_pipeline.training.run import METRICS_FILE, RESULT_FOLDER, RUN_FILE, TrainingRun
 from forge_pipeline.training.worker import LIFELINE_VARIABLE, STOPPED_STATUS
 
-METRICS_FILE = "metrics.jsonl"
 POLL_SECONDS = 0.1
 # A cancelled run has this long to finish its step and leave a checkpoint before it is killed.
 GRACE_SECONDS = 6.0
@@ -68,7 +67,7 @@ def train(run: TrainingRun, work: Path, output: Path, progress: Progress) -> Tra
     """
     began = time.monotonic()
     work.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(work / "result", ignore_errors=True)
+    shutil.rmtree(work / RESULT_FOLDER, ignore_errors=True)
     run.write(work)
     summary = TrainingSummary(steps=run.engine.steps)
     with (
@@ -77,7 +76,7 @@ def train(run: TrainingRun, work: Path, output: Path, progress: Progress) -> Tra
         progress.task("training", total=run.engine.steps, unit="steps") as task,
     ):
         _follow(processes, work, progress, task, summary)
-    for path in sorted((work / "result").iterdir()):
+    for path in sorted((work / RESULT_FOLDER).iterdir()):
         shutil.move(path, output / path.name)
     shutil.copyfile(work / RUN_FILE, output / RUN_FILE)
     with (output / METRICS_FILE).open("w", encoding="utf-8") as file:

@@ -24,16 +24,12 @@ from forge_pipeline.models.mistral import Mistral
 from forge_pipeline.training import checkpoints
 from forge_pipeline.training.objective import Objective, TrainingContext
 from forge_pipeline.training.optimizer import build_optimizer
-from forge_pipeline.training.run import NewModel, TrainingRun
+from forge_pipeline.training.run import METRICS_FILE, RESULT_FOLDER, NewModel, TrainingRun
 from forge_pipeline.training.schedule import learning_rate_fraction
 from forge_pipeline.training.settings import EngineSettings
 
 LOG = logging.getLogger(__name__)
-METRICS_FILE = "metrics.jsonl"
 CHECKPOINTS_FOLDER = "checkpoints"
-RESULT_FOLDER = "result"
-# The exit status of a run that was asked to stop and left a checkpoint.
-STOPPED_STATUS = 75
 
 
 class Training:

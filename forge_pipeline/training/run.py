@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from forge_pipeline.training.settings import EngineSettings
 
 RUN_FILE = "run.json"
+METRICS_FILE = "metrics.jsonl"
+# What the last step leaves in the work folder, to be moved into the artifact.
+RESULT_FOLDER = "result"
 
 
 class NewModel(BaseModel):

@@ -16,6 +16,8 @@ from pathlib import Path
 from forge_pipeline.errors import ForgeError
 
 LOG = logging.getLogger(__name__)
+# The exit status of a run that was asked to stop and left a checkpoint.
+STOPPED_STATUS = 75
 # The descriptor of a pipe whose other end the launcher holds.
 LIFELINE_VARIABLE = "FORGE_LIFELINE"
 
@@ -77,9 +79,6 @@ def main() -> int:
     torch.distributed.destroy_process_group()
     return 0 if finished else STOPPED_STATUS
 
-
-# As in training.loop, which is too heavy to import before the signal handlers are set.
-STOPPED_STATUS = 75
 
 if __name__ == "__main__":
     sys.exit(main())
