@@ -27,7 +27,9 @@ class ArchitectureSettings(BaseModel):
     intermediate_size: int = Field(704, ge=32, description="width inside the feed-forward block")
     context_length: int = Field(512, ge=16, description="longest sequence the model is made for, in tokens")
     rope_theta: float = Field(10_000.0, gt=0, description="base of the rotary frequencies")
-    tie_embeddings: bool = Field(True, description="use the input embedding as the output head too")
+    tie_embeddings: bool = Field(
+        False, description="use the input embedding as the output head too: fewer parameters, slower learning"
+    )
 
     @model_validator(mode="after")
     def _divisible(self) -> ArchitectureSettings:

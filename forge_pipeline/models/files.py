@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from forge_pipeline.errors import StorageError
 from forge_pipeline.models.architecture import CONFIG_FILE, ModelConfig
+from forge_pipeline.models.initialisation import initialise
 from forge_pipeline.models.mistral import Mistral
 
 WEIGHTS_FILE = "model.safetensors"
@@ -19,7 +20,7 @@ WEIGHTS_FILE = "model.safetensors"
 def new_model(config: ModelConfig, seed: int) -> Mistral:
     """A model with random weights, float32."""
     model = Mistral(config)
-    model.reset_parameters(seed)
+    initialise(model, seed)
     return model
 
 

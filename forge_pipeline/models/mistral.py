@@ -6,8 +6,6 @@ returns to zero starts a new document, and attention never crosses that border.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,11 +16,6 @@ from forge_pipeline.models.architecture import ModelConfig
 # Up to this length, attention written out is twice as fast on a CPU as PyTorch's fused kernel (measured at 256:
 # 7 against 15 ms forward and backward); beyond it, the score matrix outgrows the cache.
 WRITTEN_OUT_LENGTH = 512
-
-# Heads and widths start as in GPT-2 (std 0.02); the two projections that write into the residual stream start
-# at zero, so that each block is the identity at first (Zhang et al. 2019, Fixup, arXiv 1901.09321).
-EMBEDDING_STD = 0.02
-
 
 class Linear(nn.Linear):
     """A linear map that computes in the precision of its input. Weights stay in their own (float32 in
@@ -126,24 +119,8 @@ class Mistral(nn.Module):
         self.lm_head = Linear(config.hidden_size, config.vocabulary_size, bias=False)
         if config.tie_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
-        frequencies = config.rope_theta ** (-torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim)
         # Kept in float32 and out of the state dict: rounding angles to bf16 would blur long positions.
-        self.register_buffer("frequencies", frequencies, persistent=False)
-
-    def reset_parameters(self, seed: int) -> None:
-        """Random initialisation, a function of ``seed`` alone."""
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for name, parameter in self.named_parameters():
-                if parameter.ndim == 1:
-                    parameter.fill_(1.0)
-                elif name.endswith(("o_proj.weight", "down_proj.weight")):
-                    parameter.zero_()
-                elif name.endswith(("embed_tokens.weight", "lm_head.weight")):
-                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * EMBEDDING_STD)
-                else:
-                    std = 0.6 / math.sqrt(parameter.shape[1])
-                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+        self.register_buffer("frequencies", rotary_frequencies(config), persistent=False)
 
     def rotation(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosine and sine, each (B or 1, 1, T, head_dim / 2), for positions (B or 1, T)."""
@@ -174,6 +151,11 @@ class Mistral(nn.Module):
 
     def forward(self, token_ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
         return self.head(self.hidden(token_ids, position_ids))
+
+
+def rotary_frequencies(config: ModelConfig) -> Tensor:
+    """By how many radians each of a head's rotary pairs (head_dim / 2) turns per token."""
+    return config.rope_theta ** (-torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim)
 
 
 def rotate(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:

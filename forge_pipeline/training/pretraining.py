@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -19,7 +16,6 @@ from forge_pipeline.reporting import Outcome, Plot, Progress, Table
 from forge_pipeline.tokens.held_out import held_out_sequences
 from forge_pipeline.tokens.order import SampleOrder
 from forge_pipeline.tokens.shards import ShardReader
-from forge_pipeline.tokens.special_tokens import SPECIAL_TOKENS
 from forge_pipeline.tokens.stream import Sequences
 from forge_pipeline.training.launch import TrainingSummary, train
 from forge_pipeline.training.objective import Batch, Objective, TrainingContext
@@ -27,10 +23,8 @@ from forge_pipeline.training.report import loss_plot, speed_table, training_coun
 from forge_pipeline.training.run import NewModel, TrainingRun
 from forge_pipeline.training.settings import PretrainingSettings
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 EXPOSURE_FILE = "exposure.parquet"
-# Keeps the random stream of the copying steps apart from others of the same seed.
-_REPETITIONS = 3
 # Label of positions that are read but not predicted.
 IGNORED = -100
 
@@ -42,7 +36,6 @@ class PretrainingObjective(Objective):
         super().__init__(settings, context)
         shards = ShardReader([Path(folder) for folder in settings["token_shards"]])
         self.order = _sample_order(shards, settings["sequence_length"], settings["sequences_per_step"], context.seed)
-        self.first_text_token = len(SPECIAL_TOKENS)
         validation = shards.documents("validation")
         self.validation = (
             held_out_sequences(validation, settings["sequence_length"], settings["validation_tokens"])
@@ -51,11 +44,7 @@ class PretrainingObjective(Objective):
         )
 
     def micro_batches(self, step: int) -> list[Batch]:
-        copied = self.settings["copy_steps"]
-        if step < copied:
-            share = self._repetitions(step)
-        else:
-            share = self.order.rank_share(step - copied, self.context.rank, self.context.world_size)
+        share = self.order.rank_share(step, self.context.rank, self.context.world_size)
         size = self.context.micro_batch
         return [
             self._batch(
@@ -67,23 +56,6 @@ class PretrainingObjective(Objective):
             )
             for start in range(0, len(share.tokens), size)
         ]
-
-    def _repetitions(self, step: int) -> Sequences:
-        """This rank's rows of random tokens, each repeating after a period of its own.
-
-        What follows can only be found by looking back to the earlier occurrence: the task on which induction heads
-        form (Olsson et al. 2022, arXiv 2209.11895). The mask leaves out the first period, which nobody can know.
-        """
-        length, rows = self.settings["sequence_length"], self.settings["sequences_per_step"]
-        generator = np.random.default_rng([self.context.seed, step, _REPETITIONS])
-        pattern = generator.integers(self.first_text_token, self.order.documents.reader.vocabulary_size, (rows, length))
-        periods = generator.integers(length // 8, length // 2, rows)
-        columns = np.arange(length + 1)
-        tokens = pattern[np.arange(rows)[:, None], columns % periods[:, None]]
-        mask = columns[1:] >= periods[:, None]
-        positions = np.broadcast_to(columns[:-1], (rows, length)).copy()
-        share = np.array_split(np.arange(rows), self.context.world_size)[self.context.rank]
-        return Sequences(tokens[share], positions[share], mask[share])
 
     def _batch(self, rows: Sequences) -> Batch:
         tokens, mask = torch.from_numpy(rows.tokens), torch.from_numpy(rows.mask)
@@ -139,7 +111,6 @@ def train_base_model(
             "sequence_length": settings.sequence_length,
             "sequences_per_step": settings.sequences_per_step,
             "validation_tokens": settings.validation_tokens,
-            "copy_steps": settings.copy_steps,
         },
         initial_model=NewModel(shape=config.to_json(), seed=settings.engine.seed),
         tokenizer=str(tokenizer / "tokenizer"),
@@ -147,20 +118,11 @@ def train_base_model(
     )
     summary = train(run, work, output, progress)
     order = _sample_order(shards, settings.sequence_length, settings.sequences_per_step, settings.engine.seed)
-    read = settings.engine.steps - settings.copy_steps
-    exposure = _later(order.exposure_table(read), settings.copy_steps)
+    exposure = order.exposure_table(settings.engine.steps)
     pq.write_table(exposure, output / EXPOSURE_FILE, compression="zstd")
-    tokens_seen = read * settings.sequences_per_step * settings.sequence_length
+    tokens_seen = settings.engine.steps * settings.sequences_per_step * settings.sequence_length
     seen = int((exposure["tokens"].to_numpy() > 0).sum())
     return _outcome(settings, config, summary, tokens_seen, seen)
-
-
-def _later(exposure: pa.Table, steps: int) -> pa.Table:
-    """The exposures as steps of the whole run, which begins with ``steps`` that read no document."""
-    for name in ("first_step", "last_step"):
-        place = exposure.column_names.index(name)
-        exposure = exposure.set_column(place, exposure.schema.field(name), pc.add(exposure[name], pa.scalar(steps)))
-    return exposure
 
 
 def _outcome(

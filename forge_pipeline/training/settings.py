@@ -73,18 +73,4 @@ class PretrainingSettings(BaseModel):
     sequence_length: int = Field(256, ge=8, description="tokens in one training sequence")
     sequences_per_step: int = Field(8, ge=1, description="sequences in one optimizer step, over all ranks")
     validation_tokens: int = Field(16_384, ge=1, description="tokens of validation text scored at each evaluation")
-    copy_steps: int = Field(
-        0,
-        ge=0,
-        description="first steps on random tokens that repeat, before any document: a small model learns there to "
-        "copy from its context, which it would not find in as many steps of text",
-    )
     engine: EngineSettings
-
-    @model_validator(mode="after")
-    def _documents_are_read(self) -> PretrainingSettings:
-        if self.copy_steps >= self.engine.steps:
-            raise ValueError(
-                f"copy_steps {self.copy_steps} leave none of engine.steps {self.engine.steps} for documents"
-            )
-        return self
