@@ -68,6 +68,21 @@ BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
     for benchmark in (
         Benchmark("startup", "how long the programs take to start", "forge_pipeline.benchmarks.startup:startup"),
+        Benchmark(
+            "learning",
+            "what the quick run in the home learned, stage by stage",
+            "forge_pipeline.benchmarks.learning:learning",
+        ),
+        Benchmark(
+            "orchestration",
+            "the same small lineage bare and through Dagster, and a run with nothing to do",
+            "forge_pipeline.benchmarks.orchestration:orchestration",
+        ),
+        Benchmark(
+            "pipeline",
+            "learning and orchestration together, and the import of the definitions",
+            "forge_pipeline.benchmarks.pipeline:pipeline",
+        ),
     )
 }
 

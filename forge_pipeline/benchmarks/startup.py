@@ -15,19 +15,26 @@ from forge_pipeline.reporting import Progress
 
 REPEATS = 5
 SETUP_CHECK = f'source "{CHECKOUT}/infra/environment.sh" && prepare_environment run'
+PYTHON = (sys.executable, "-P")
+IMPORT_DEFINITIONS = "import_definitions"
+# The command of each start, and how many seconds it may take.
+STARTS: dict[str, tuple[Sequence[str], float]] = {
+    "forge_help": ((*PYTHON, "-m", "forge_pipeline.cli.main", "--help"), 0.3),
+    IMPORT_DEFINITIONS: ((*PYTHON, "-c", "import forge_pipeline.definitions"), 3.0),
+    "repeated_set_up": (("bash", "-c", SETUP_CHECK), 0.2),
+}
 
 
 def startup(work: Path, progress: Progress) -> list[Figure]:
+    return time_starts(tuple(STARTS), work, progress)
+
+
+def time_starts(names: Sequence[str], work: Path, progress: Progress) -> list[Figure]:
     """Median wall seconds of a fresh process, after one that warmed the caches."""
-    python = [sys.executable, "-P"]
-    timed = {
-        "forge_help": ([*python, "-m", "forge_pipeline.cli.main", "--help"], 0.3),
-        "import_definitions": ([*python, "-c", "import forge_pipeline.definitions"], 3.0),
-        "repeated_set_up": (["bash", "-c", SETUP_CHECK], 0.2),
-    }
     figures = []
-    with progress.task("starting programs", total=len(timed) * (REPEATS + 1), unit="starts") as task:
-        for name, (command, limit) in timed.items():
+    with progress.task("starting programs", total=len(names) * (REPEATS + 1), unit="starts") as task:
+        for name in names:
+            command, limit = STARTS[name]
             seconds = []
             for _ in range(REPEATS + 1):
                 seconds.append(_seconds(command, work))
