@@ -31,8 +31,8 @@ def prepare(home: str | Path | None = None) -> Path:
     """Set the variables of this process and its children, and make the home folder; returns that folder.
 
     ``home``, else FORGE_HOME, else `.forge/` in the checkout, becomes FORGE_HOME; its `dagster/` becomes
-    DAGSTER_HOME, and a database in its `mlflow/` MLFLOW_TRACKING_URI, unless FORGE_MLFLOW_URI names a server.
-    Raises StorageError if the folder cannot be made.
+    DAGSTER_HOME, its `matplotlib/` MPLCONFIGDIR, and a database in its `mlflow/` MLFLOW_TRACKING_URI, unless
+    FORGE_MLFLOW_URI names a server. Raises StorageError if the folder cannot be made.
     """
     os.environ.update(FIXED_VARIABLES)
     root = Path(home or os.environ.get("FORGE_HOME") or CHECKOUT / ".forge").expanduser().resolve()
@@ -40,6 +40,8 @@ def prepare(home: str | Path | None = None) -> Path:
     os.environ["DAGSTER_HOME"] = str(root / "dagster")
     # Always set anew: a parent process may have been given another home.
     os.environ["MLFLOW_TRACKING_URI"] = os.environ.get(MLFLOW_VARIABLE) or f"sqlite:///{root / 'mlflow' / 'mlflow.db'}"
+    # Matplotlib makes the folder when it is first imported; its list of fonts would go into the user's home.
+    os.environ["MPLCONFIGDIR"] = str(root / "matplotlib")
     try:
         for folder in (root, root / "dagster", root / "mlflow"):
             folder.mkdir(parents=True, exist_ok=True)

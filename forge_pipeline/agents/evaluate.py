@@ -17,7 +17,8 @@ from forge_pipeline.agents.rollout import RolloutBatch, RolloutMaker
 from forge_pipeline.agents.settings import TASK_KINDS, AgentSettings
 from forge_pipeline.agents.tasks import read_tasks
 from forge_pipeline.models.mistral import Mistral
-from forge_pipeline.reporting.intervals import clustered_interval, wilson
+from forge_pipeline.reporting.intervals import clustered_interval
+from forge_pipeline.reporting.results import Result
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -43,28 +44,14 @@ PORTION = 60
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One measured share or mean with its 95% interval. ``detail`` is empty for a headline figure and names the
-    part otherwise: a kind of task, "corpus" or "made up"."""
-
-    metric: str
-    value: float
-    low: float
-    high: float
-    n: int
-    unit: str
-    detail: str = ""
-
-
-@dataclass(frozen=True)
 class AgentEvaluation:
-    """``figures`` for people and gates, ``episodes`` as rows of EPISODE_SCHEMA."""
+    """``results`` for people and gates, ``episodes`` as rows of EPISODE_SCHEMA.
 
-    figures: list[Figure]
+    A result's ``detail`` is empty, a kind of task, "corpus" or "made up".
+    """
+
+    results: list[Result]
     episodes: list[dict[str, Any]]
-
-    def figure(self, metric: str, detail: str = "") -> Figure:
-        return next(figure for figure in self.figures if (figure.metric, figure.detail) == (metric, detail))
 
 
 def evaluate_agent(
@@ -78,7 +65,7 @@ def evaluate_agent(
 
     The tasks and the random streams depend on the settings alone, so that models compare task by task.
     ``advance`` is told how many tasks have been played. The interval of greedy success is Wilson's; those of
-    figures with several episodes per task are bootstrapped over tasks.
+    results with several episodes per task are bootstrapped over tasks.
     """
     chosen = _choose(settings, tasks)
     greedy: RolloutBatch = []
@@ -99,7 +86,7 @@ def evaluate_agent(
             )
             advance(len(portion))
     episodes = [_row(rollout, "greedy") for rollout in greedy] + [_row(rollout, "sampled") for rollout in sampled]
-    return AgentEvaluation(_figures(settings, episodes), episodes)
+    return AgentEvaluation(_results(settings, episodes), episodes)
 
 
 def _choose(settings: AgentSettings, tasks: Path) -> list[Task]:
@@ -124,8 +111,8 @@ def _row(rollout: Any, decoding: str) -> dict[str, Any]:
     }
 
 
-def _figures(settings: AgentSettings, episodes: Sequence[dict[str, Any]]) -> list[Figure]:
-    figures: list[Figure] = []
+def _results(settings: AgentSettings, episodes: Sequence[dict[str, Any]]) -> list[Result]:
+    results: list[Result] = []
     for decoding in ("greedy", "sampled"):
         of_decoding = [row for row in episodes if row["decoding"] == decoding]
         parts = [("", of_decoding)]
@@ -136,22 +123,20 @@ def _figures(settings: AgentSettings, episodes: Sequence[dict[str, Any]]) -> lis
         ]
         for detail, rows in parts:
             if rows:
-                figures.append(_success(settings, f"task_success_{decoding}", rows, detail))
+                results.append(_success(settings, f"task_success_{decoding}", rows, detail))
         for metric, value in (
             (f"tool_calls_{decoding}", lambda row: float(row["calls"])),
             (f"invalid_call_rate_{decoding}", lambda row: row["invalid_calls"] / max(row["calls"], 1)),
         ):
             if of_decoding:
-                figures.append(_mean(settings, metric, of_decoding, value))
-    return figures
+                results.append(_mean(settings, metric, of_decoding, value))
+    return results
 
 
-def _success(settings: AgentSettings, metric: str, rows: Sequence[dict[str, Any]], detail: str) -> Figure:
-    clustered = _mean(settings, metric, rows, lambda row: float(row["success"]), detail)
+def _success(settings: AgentSettings, metric: str, rows: Sequence[dict[str, Any]], detail: str) -> Result:
     if len({row["task_id"] for row in rows}) < len(rows):
-        return clustered
-    low, high = wilson(sum(row["success"] for row in rows), len(rows))
-    return Figure(metric, clustered.value, low, high, len(rows), "tasks", detail)
+        return _mean(settings, metric, rows, lambda row: float(row["success"]), detail)
+    return Result.proportion(metric, [row["success"] for row in rows], "tasks", detail)
 
 
 def _mean(
@@ -160,10 +145,10 @@ def _mean(
     rows: Sequence[dict[str, Any]],
     value: Callable[[dict[str, Any]], float],
     detail: str = "",
-) -> Figure:
+) -> Result:
     groups: dict[str, list[float]] = {}
     for row in rows:
         groups.setdefault(row["task_id"], []).append(value(row))
     mean = sum(map(sum, groups.values())) / len(rows)
     low, high = clustered_interval(list(groups.values()), settings.evaluation.seed, settings.evaluation.bootstrap)
-    return Figure(metric, mean, low, high, len(rows), "episodes", detail)
+    return Result(metric, mean, low, high, len(rows), "episodes", detail)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from forge_pipeline.alignment.catalog import TEST, TRAIN, Entry, HeldOut, read_entries, usable
+from forge_pipeline.alignment.catalog import TEST, Entry, usable
+from forge_pipeline.alignment.conversations import Problem, compact_json, texts_of
 from forge_pipeline.alignment.corruptions import Pair, corrupt
-from forge_pipeline.alignment.examples import Refusals, compact_json, texts_of
 from forge_pipeline.alignment.questions import QuestionMaker, digest
-from forge_pipeline.alignment.reports import histogram, shown
+from forge_pipeline.alignment.reports import counts_by_kind, documents_of, enough, histogram, nothing_held_out, shown
+from forge_pipeline.alignment.selection import Material, Refusals, Selection
 from forge_pipeline.alignment.settings import PairSettings
 from forge_pipeline.corpus.tables import write_table
-from forge_pipeline.errors import SourceError
-from forge_pipeline.reporting import Check, Outcome, Progress, Table
+from forge_pipeline.reporting import Outcome, Progress, Table
 
 CODE_VERSION = "1"
 
@@ -43,66 +43,38 @@ def build_pairs(settings: PairSettings, training: Sequence[Path], output: Path, 
     A row holds the prompt (``messages``, JSON) and the two answers. The same rules as for examples keep
     held-out entries out of the former. Too few pairs fail a check; SourceError only where there is no batch.
     """
-    if not training:
-        raise SourceError("no batch of training documents", fix="run the corpus's stages first")
-    with progress.task("Reading the catalog"):
-        entries = read_entries(training, settings.excerpt_characters)
-        held_out = HeldOut(entries, settings.overlap_words)
+    material = Material.read(training, settings.excerpt_characters, settings.overlap_words, progress)
     refusals = Refusals()
     with progress.task("Writing preference pairs"):
-        trainable = usable(entries, TRAIN)
-        pool = [entry for entry in trainable if not held_out.holds(entry)]
-        refusals.held_out_entries = len(trainable) - len(pool)
-        pairs = _draw(settings, pool, held_out, refusals, settings.maximum_per_kind)
+        selection = Selection(material.held_out, refusals)
+        pairs = _draw(settings, material.trainable(refusals), selection, settings.maximum_per_kind)
         pairs.sort(key=lambda row: row["pair_id"])
-        tested = usable(entries, TEST)
-        held_out_pairs = _balanced(_draw(settings, tested, None, Refusals(), settings.held_out_pairs), settings)
+        tested = usable(material.entries, TEST)
+        held_out_pairs = _balanced(_draw(settings, tested, Selection(), settings.held_out_pairs), settings)
     write_table(output / PAIRS, PAIR_SCHEMA, pairs)
     write_table(output / HELD_OUT_PAIRS, PAIR_SCHEMA, held_out_pairs)
-    return _outcome(settings, entries, pairs, held_out_pairs, refusals, held_out)
+    return _outcome(settings, material, pairs, held_out_pairs, refusals)
 
 
-def _draw(
-    settings: PairSettings, pool: list[Entry], held_out: HeldOut | None, refusals: Refusals, per_kind: int
-) -> list[dict[str, Any]]:
+def _draw(settings: PairSettings, pool: list[Entry], selection: Selection, per_kind: int) -> list[dict[str, Any]]:
     """At most ``per_kind`` pairs of each kind, kind after kind, in the order they were drawn."""
     maker = QuestionMaker(pool, settings.seed)
-    rows: dict[str, dict[str, Any]] = {}
+    rows: list[dict[str, Any]] = []
     for kind in settings.kinds:
-        taken = 0
-        for entry in maker.order(f"pair {kind}"):
-            if taken == per_kind:
-                break
-            pair = corrupt(maker, kind, entry)
-            if pair is None:
-                continue
-            row = _row(kind, pair)
-            if _passes(row, pair.question.prompt, settings, held_out, refusals, rows):
-                rows[row["pair_id"]] = row
-                taken += 1
-    return list(rows.values())
+        pairs = (corrupt(maker, kind, entry) for entry in maker.order(f"pair {kind}"))
+        made = ((_row(kind, pair), pair.question.prompt) for pair in pairs if pair)
+        rows += islice((row for row, prompt in made if _passes(row, prompt, settings, selection)), per_kind)
+    return rows
 
 
-def _passes(
-    row: dict[str, Any],
-    prompt: str,
-    settings: PairSettings,
-    held_out: HeldOut | None,
-    refusals: Refusals,
-    seen: dict[str, dict[str, Any]],
-) -> bool:
+def _passes(row: dict[str, Any], prompt: str, settings: PairSettings, selection: Selection) -> bool:
     texts = (prompt, row["chosen"], row["rejected"])
+    problem: Problem | None = None
     if not all(text.strip() for text in texts):
-        refusals.malformed += 1
+        problem = "malformed"
     elif len(prompt) + max(len(row["chosen"]), len(row["rejected"])) > settings.maximum_characters:
-        refusals.too_long += 1
-    elif row["pair_id"] in seen:
-        refusals.duplicate += 1
-    elif held_out is not None and held_out.overlaps(texts):
-        refusals.overlapping += 1
-    else:
-        return True
-    return False
+        problem = "too_long"
+    return selection.passes(row["pair_id"], texts, problem)
 
 
 def _row(kind: str, pair: Pair) -> dict[str, Any]:
@@ -130,57 +102,27 @@ def _balanced(rows: list[dict[str, Any]], settings: PairSettings) -> list[dict[s
 
 def _outcome(
     settings: PairSettings,
-    entries: list[Entry],
+    material: Material,
     pairs: list[dict[str, Any]],
     held_out_pairs: list[dict[str, Any]],
     refusals: Refusals,
-    held_out: HeldOut,
 ) -> Outcome:
-    train_ids = {entry.entry_id for entry in entries if entry.split == TRAIN}
-    leaked = sum(
-        row["entry_id"] not in train_ids
-        or held_out.overlaps((*texts_of(json.loads(row["messages"])), row["chosen"], row["rejected"]))
-        for row in pairs
-    )
-    kinds, tested = Counter(row["kind"] for row in pairs), Counter(row["kind"] for row in held_out_pairs)
     shown_pairs = {row["kind"]: row for row in reversed(pairs)}
     return Outcome(
         counts={
-            "entries": len(entries),
+            "entries": len(material.entries),
             "pairs": len(pairs),
             "held_out_pairs": len(held_out_pairs),
-            "documents": len({doc_id for row in pairs for doc_id in row["doc_ids"]}),
-            "refused": sum(vars(refusals).values()),
+            "documents": documents_of(pairs),
+            "refused": refusals.total,
         },
         checks=[
-            Check(
-                "enough_pairs",
-                len(pairs) >= settings.minimum_pairs,
-                f"{len(pairs)} pairs; at least {settings.minimum_pairs} are wanted. "
-                "More documents with documented functions or titled sections give more",
-                len(pairs),
-                settings.minimum_pairs,
-            ),
-            Check(
-                "nothing_held_out_trains",
-                leaked == 0,
-                "no pair is about a held-out entry or repeats a run of its words",
-                leaked,
-                0,
-            ),
+            enough("pairs", len(pairs), settings.minimum_pairs),
+            nothing_held_out("pair", material.leaks(pairs, _texts)),
         ],
         tables=[
-            Table.of(
-                "Pairs by kind",
-                [
-                    {"kind": kind, "pairs": kinds[kind], "held-out pairs": tested[kind]}
-                    for kind in sorted(kinds | tested)
-                ],
-            ),
-            Table.of(
-                "Refused",
-                [{"reason": name.replace("_", " "), "refused": count} for name, count in vars(refusals).items()],
-            ),
+            counts_by_kind("Pairs by kind", {"pairs": pairs, "held-out pairs": held_out_pairs}),
+            refusals.table(),
             Table.of(
                 "Pairs",
                 [
@@ -195,3 +137,7 @@ def _outcome(
             )
         ],
     )
+
+
+def _texts(row: dict[str, Any]) -> tuple[str, ...]:
+    return (*texts_of(json.loads(row["messages"])), row["chosen"], row["rejected"])

@@ -20,10 +20,10 @@ import pyarrow.compute as pc
 
 from forge_pipeline.corpus.tables import DOCUMENTS, read_table, write_table
 from forge_pipeline.errors import StorageError
-from forge_pipeline.evaluation.results import Result
 from forge_pipeline.evaluation.settings import BitsPerByteSettings
 from forge_pipeline.reporting import Task
 from forge_pipeline.reporting.intervals import bootstrap_ratio
+from forge_pipeline.reporting.results import Result
 from forge_pipeline.tokens.shards import ShardReader
 
 if TYPE_CHECKING:

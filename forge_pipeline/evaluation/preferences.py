@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from forge_pipeline.corpus.tables import write_table
-from forge_pipeline.evaluation.results import Result
 from forge_pipeline.evaluation.settings import PreferenceEvaluationSettings
+from forge_pipeline.reporting.results import Result
 
 if TYPE_CHECKING:
     from forge_pipeline.models.mistral import Mistral

@@ -1,15 +1,15 @@
-"""One figure of an evaluation, and the table that holds them."""
+"""The table that holds the results of an evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
 
 from forge_pipeline.corpus.tables import read_table, write_table
-from forge_pipeline.reporting.intervals import wilson
+from forge_pipeline.reporting.results import Result
 
 RESULTS = "results.parquet"
 _COLUMNS: list[tuple[str, pa.DataType]] = [
@@ -22,30 +22,6 @@ _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("detail", pa.string()),
 ]
 RESULT_SCHEMA = pa.schema(_COLUMNS)
-
-
-@dataclass(frozen=True)
-class Result:
-    """``low`` and ``high`` bound the 95% interval; ``n`` counts ``unit`` (documents, questions, pairs, episodes).
-
-    Headline figures have an empty ``detail``. A figure for a part (a kind of question, a format of documents)
-    has the same metric and names the part in ``detail``.
-    """
-
-    metric: str
-    value: float
-    low: float
-    high: float
-    n: int
-    unit: str
-    detail: str = ""
-
-    @classmethod
-    def proportion(cls, metric: str, outcomes: Sequence[bool], unit: str, detail: str = "") -> Result:
-        """The share of true outcomes with its Wilson interval."""
-        low, high = wilson(sum(outcomes), len(outcomes))
-        value = sum(outcomes) / len(outcomes) if outcomes else 0.0
-        return cls(metric, value, low, high, len(outcomes), unit, detail)
 
 
 def write_results(output: Path, results: Sequence[Result]) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge_pipeline.corpus.tables import read_table, write_table
-from forge_pipeline.evaluation.results import Result, write_results
+from forge_pipeline.evaluation.results import write_results
 from forge_pipeline.evaluation.settings import EvaluationSettings
 from forge_pipeline.reporting import Check, Outcome, Plot, Progress, Scalar, Table
+from forge_pipeline.reporting.results import Result
 
 if TYPE_CHECKING:
     from forge_pipeline.agents.settings import AgentSettings
@@ -103,7 +104,7 @@ def _tasks(
     with progress.task("Held-out tasks with tools", total=agent.evaluation.tasks, unit="tasks") as task:
         played = evaluate_agent(model, tokenizer, tasks, agent, task.advance)
     write_table(output / EPISODES_FILE, EPISODE_SCHEMA, played.episodes)
-    return [Result(**vars(figure)) for figure in played.figures]
+    return played.results
 
 
 def _question_samples(output: Path) -> Table:

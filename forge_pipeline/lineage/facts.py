@@ -1,4 +1,4 @@
-"""What the release stages need to know of the training stages, read from their records."""
+"""What the release stages need to know of the stages before them, read from their records."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from forge_pipeline.governance.lineage_view import LineageView
     from forge_pipeline.lineage.stage import StageRun
     from forge_pipeline.release.decision import StageCost
     from forge_pipeline.release.registry import TrainingHistory
@@ -39,3 +40,11 @@ def training_histories(run: StageRun, trained: Sequence[str]) -> list[TrainingHi
             )
         )
     return histories
+
+
+def lineage_view(run: StageRun) -> LineageView:
+    """The lineage of everything that a stage reads."""
+    from forge_pipeline.governance.lineage_view import LineageView
+
+    used = [(record.key, record.fingerprint) for records in run.records.values() for record in records]
+    return LineageView.of_entries(run.store, used)

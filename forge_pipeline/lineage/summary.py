@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from forge_pipeline.lineage.execution import Lineage
-from forge_pipeline.lineage.model import EVALUATIONS
+from forge_pipeline.lineage.model_evaluation import EVALUATIONS
 from forge_pipeline.lineage.stage import StageName
 from forge_pipeline.storage import Record
 

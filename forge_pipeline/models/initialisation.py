@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from forge_pipeline.models.architecture import ModelConfig
-from forge_pipeline.models.mistral import Attention, Mistral, rotary_frequencies
+from forge_pipeline.models.mistral import Attention, Block, Mistral, rotary_frequencies
 
 # Untied embeddings start at unit variance, so that what the first steps write into the residual stream does not
 # drown them. Where embedding and head are one matrix, it starts as a head: small (GPT-2's 0.02).
@@ -99,7 +99,7 @@ def _write_induction(model: Mistral, generator: torch.Generator) -> None:
     # Exactly as much of the constant in each embedding, and nothing where predecessors will be written down.
     embedding.add_((EMBEDDING_STD * common.norm() - embedding @ constant)[:, None] * constant)
     embedding.sub_(embedding @ predecessor.T @ predecessor)
-    first, second = model.model.layers[0].self_attn, model.model.layers[1].self_attn
+    first, second = (_attention(model, layer) for layer in (0, 1))
     _look_back(first, model.frequencies, constant)
     first.v_proj.weight[: len(compared)] = token
     first.o_proj.weight[:, : len(compared)] = predecessor.T
@@ -108,6 +108,12 @@ def _write_induction(model: Mistral, generator: torch.Generator) -> None:
     copied = copied - (copied @ constant)[:, None] * constant
     second.v_proj.weight[: config.head_dim] = copied
     second.o_proj.weight[:, : config.head_dim] = COPY_GAIN * copied.T
+
+
+def _attention(model: Mistral, layer: int) -> Attention:
+    block = model.model.layers[layer]
+    assert isinstance(block, Block)
+    return block.self_attn
 
 
 def _look_back(attention: Attention, frequencies: Tensor, constant: Tensor) -> None:

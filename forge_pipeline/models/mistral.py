@@ -17,6 +17,7 @@ from forge_pipeline.models.architecture import ModelConfig
 # 7 against 15 ms forward and backward); beyond it, the score matrix outgrows the cache.
 WRITTEN_OUT_LENGTH = 512
 
+
 class Linear(nn.Linear):
     """A linear map that computes in the precision of its input. Weights stay in their own (float32 in
     training), so the optimizer's steps are never rounded to bf16."""

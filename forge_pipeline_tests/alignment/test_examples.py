@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from forge_pipeline.alignment.catalog import words_of
-from forge_pipeline.alignment.examples import EXAMPLES, QUESTIONS, VALIDATION_EXAMPLES, build_examples, problem_with
+from forge_pipeline.alignment.examples import EXAMPLES, QUESTIONS, VALIDATION_EXAMPLES, build_examples
 from forge_pipeline.alignment.settings import EXAMPLE_KINDS, ExampleSettings
 from forge_pipeline.corpus.signatures import parse_parameters
 from forge_pipeline.corpus.tables import CATALOG, read_table
@@ -150,31 +150,3 @@ def test_choice_questions_have_four_held_out_options_and_one_is_right(write_corp
     positions = [row["answer_index"] for row in choices]
     assert {positions.count(place) > len(choices) / 10 for place in range(4)} == {True}
     assert all(row["options"] == [] and row["answer_index"] == -1 for row in questions if row["mode"] == "reading")
-
-
-USER = {"role": "user", "content": "question"}
-ANSWER = {"role": "assistant", "content": "answer"}
-CALL = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "look", "arguments": {"a": 1}}}]}
-RESULT = {"role": "tool", "content": "found"}
-
-
-@pytest.mark.parametrize(
-    ("messages", "problem"),
-    [
-        ([USER, ANSWER], None),
-        ([{"role": "system", "content": "be brief"}, USER, CALL, RESULT, CALL, RESULT, ANSWER, USER, ANSWER], None),
-        ([], "malformed"),
-        ([USER], "malformed"),
-        ([ANSWER, USER], "malformed"),
-        ([USER, ANSWER, ANSWER], "malformed"),
-        ([USER, RESULT, ANSWER], "malformed"),
-        ([USER, {"role": "narrator", "content": "x"}, ANSWER], "malformed"),
-        ([USER, {"role": "assistant", "content": " "}], "malformed"),
-        ([{"role": "user", "content": ""}, ANSWER], "malformed"),
-        ([{"role": "user", "content": "x" * 300}, ANSWER], "too_long"),
-    ],
-)
-def test_conversations_are_judged_by_roles_emptiness_and_length(
-    messages: list[dict[str, Any]], problem: str | None
-) -> None:
-    assert problem_with(messages, 300) == problem

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,9 +89,12 @@ class Project:
         text = RECIPE.format(documents=self.documents, landing=self.landing, steps=self.steps, threshold=self.threshold)
         (folder / "defs.yaml").write_text(text)
 
-    def forge(self, *arguments: str, expect: int = 0, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    def forge(
+        self, *arguments: str, expect: int = 0, timeout: float = 600, inside: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """``inside`` is a command that runs the one that follows it."""
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "forge_pipeline.cli.main", *arguments],
+            [*inside, sys.executable, "-P", "-m", "forge_pipeline.cli.main", *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -101,8 +105,8 @@ class Project:
         assert done.returncode == expect, done.stderr[-3000:]
         return done
 
-    def json(self, *arguments: str, expect: int = 0) -> Any:
-        return json.loads(self.forge(*arguments, "--json", expect=expect).stdout)
+    def json(self, *arguments: str, expect: int = 0, inside: Sequence[str] = ()) -> Any:
+        return json.loads(self.forge(*arguments, "--json", expect=expect, inside=inside).stdout)
 
 
 @pytest.fixture(scope="session")
@@ -121,7 +125,9 @@ def new_project(root: Path) -> Project:
 
 
 def fill(folder: Path) -> None:
-    """Real documents of each kind: code, text, Markdown, HTML, JSON, JSON lines, and one that cannot be read."""
+    """Real documents of each kind: code, text, Markdown, HTML, JSON, JSON lines, PDF, and one that cannot be read."""
+    from matplotlib.figure import Figure
+
     library = Path(sysconfig.get_path("stdlib"))
     (folder / "code").mkdir(parents=True)
     modules = sorted(library.glob("*.py"))[:90]
@@ -148,4 +154,7 @@ def fill(folder: Path) -> None:
     ]
     (folder / "letters.jsonl").write_text("\n".join(json.dumps(letter) for letter in letters))
     (folder / "notes.json").write_text(json.dumps({"title": "Notes", "text": "The office closes at five. " * 8}))
+    page = Figure()
+    page.text(0.1, 0.5, "Statute of the office.\nIt serves whoever writes to it,\nin the order of the letters.")
+    page.savefig(folder / "statute.pdf")
     (folder / "scan.bin").write_bytes(bytes(range(256)) * 20)

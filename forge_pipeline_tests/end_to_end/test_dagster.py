@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import forge_pipeline
 from forge_pipeline_tests.end_to_end.conftest import Project, new_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(900)]
@@ -99,6 +101,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
     # Long enough to be cancelled in the middle.
     project.steps = 4000
     project.write_recipe()
+    # Beside it the shipped recipe, to be looked at.
+    for name in ("python_library", "python_assistant"):
+        shutil.copytree(Path(forge_pipeline.__file__).parent / "defs" / name, project.root / "recipes" / name)
     program = [sys.executable, "-P", "-m", "forge_pipeline.cli.main"]
     server = subprocess.Popen(
         [*program, "ui", "--json", "--dagster-port", "0", "--mlflow-port", "0"],
@@ -165,19 +170,18 @@ def test_a_killed_run_worker_takes_its_training_along_and_the_next_run_resumes(p
     wait(lambda: not training(pages), 10, "no training process is left")
 
 
-def test_the_lineage_page_shows_the_graph(pages: Pages, browser: Any, tmp_path: Path) -> None:
+def test_the_lineage_page_of_the_shipped_model_shows_its_stages(pages: Pages, browser: Any) -> None:
     page = browser.new_page(viewport={"width": 1600, "height": 1000})
-    page.goto(f"{pages.dagster}/asset-groups/~%22clerk/registered_model%22", wait_until="domcontentloaded")
-    page.goto(f"{pages.dagster}/assets/clerk/registered_model?view=lineage&lineageScope=upstream&lineageDepth=20")
-    for stage in ("token_shards", "base_model", "registered_model"):
+    lineage = "view=lineage&lineageScope=upstream&lineageDepth=20"
+    page.goto(f"{pages.dagster}/assets/python_assistant/registered_model?{lineage}")
+    for stage in ("landing_files", "token_shards", "base_model", "sft_model", "agent_model", "registered_model"):
         page.get_by_text(stage, exact=True).first.wait_for(timeout=60_000)
-    page.screenshot(path=tmp_path / "lineage.png")
     page.close()
 
 
-def test_an_asset_page_shows_figures_and_a_plot(pages: Pages, browser: Any) -> None:
+def test_an_asset_page_shows_figures_a_table_and_a_plot(pages: Pages, browser: Any) -> None:
     page = browser.new_page(viewport={"width": 1600, "height": 1200})
     page.goto(f"{pages.dagster}/assets/clerk/token_shards?view=overview")
-    page.get_by_text("fingerprint").first.wait_for(timeout=60_000)
-    page.get_by_text("tokens_train").first.wait_for(timeout=60_000)
+    for text in ("fingerprint", "tokens_train"):
+        page.get_by_text(text).first.wait_for(timeout=60_000)
     page.close()

@@ -16,8 +16,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
-def summary(clerk: Project) -> Any:
-    return clerk.json("run", "clerk")
+def summary(clerk: Project, sandbox_program: str) -> Any:
+    """Of a run that has no network but its own loopback."""
+    offline = [sandbox_program, "--dev-bind", "/", "/", "--unshare-net", "--die-with-parent"]
+    return clerk.json("run", "clerk", inside=offline)
 
 
 def test_documents_become_a_registered_model(summary: Any, clerk: Project) -> None:
@@ -92,7 +94,13 @@ def test_trace_answers_from_a_model_and_from_a_document(summary: Any, clerk: Pro
 
 
 @pytest.mark.parametrize(
-    ("path", "reason"), [("scan.bin", "quarantined"), ("code/decoder.py", "duplicate"), ("letters.jsonl", "extracted")]
+    ("path", "reason"),
+    [
+        ("scan.bin", "quarantined"),
+        ("code/decoder.py", "duplicate"),
+        ("letters.jsonl", "extracted"),
+        ("statute.pdf", "extracted"),
+    ],
 )
 def test_trace_says_why_a_document_was_dropped(summary: Any, clerk: Project, path: str, reason: str) -> None:
     events = clerk.json("trace", path)["events"]

@@ -38,12 +38,13 @@ def test_a_bigram_s_bits_are_those_counted_by_hand(model: Mistral) -> None:
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 parameter.zero_()
     embedding = model.model.embed_tokens.weight.detach().double()
+    head = model.lm_head.weight.detach().double()
     gain = model.model.norm.weight.detach().double()
 
     def nats(before: int, after: int) -> float:
         state = embedding[before]
         state = state / math.sqrt(float(state.square().mean()) + model.config.norm_epsilon) * gain
-        logits = embedding @ state
+        logits = head @ state
         return float(torch.logsumexp(logits, 0) - logits[after])
 
     tokens = [17, 300, 300, 41, 0]

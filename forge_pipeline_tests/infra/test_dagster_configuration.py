@@ -85,6 +85,6 @@ def test_another_configuration_replaces_the_link(tmp_path: Path) -> None:
 def test_a_home_given_by_name_wins_over_what_a_parent_process_set(tmp_path: Path) -> None:
     environment.prepare(tmp_path / "first")
     environment.prepare(tmp_path / "second")
-    for name in ("FORGE_HOME", "DAGSTER_HOME", "MLFLOW_TRACKING_URI"):
+    for name in ("FORGE_HOME", "DAGSTER_HOME", "MLFLOW_TRACKING_URI", "MPLCONFIGDIR"):
         assert str(tmp_path / "second") in os.environ[name]
     assert os.environ["HF_HUB_OFFLINE"] == "1"

@@ -21,7 +21,7 @@ def test_wilson_gives_the_published_intervals(successes: int, count: int, low: f
 @given(st.integers(1, 2000).flatmap(lambda count: st.tuples(st.integers(0, count), st.just(count))))
 def test_wilson_agrees_with_scipy(case: tuple[int, int]) -> None:
     expected = binomtest(*case).proportion_ci(method="wilson")
-    assert wilson(*case) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert wilson(*case) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_nothing_counted_says_nothing() -> None:
@@ -30,6 +30,15 @@ def test_nothing_counted_says_nothing() -> None:
         wilson(3, 2)
     with pytest.raises(ValueError, match="0 numerators"):
         clustered_interval([], 0, 100)
+
+
+def test_samples_that_always_agree_count_once() -> None:
+    outcomes = np.random.default_rng(0).random(100) < 0.4
+    alone = clustered_interval([[float(won)] for won in outcomes], 0, 4000)
+    repeated = clustered_interval([[float(won)] * 8 for won in outcomes], 0, 4000)
+    assert repeated == alone
+    low, high = wilson(int(outcomes.sum()), 100)
+    assert alone == pytest.approx((low, high), abs=0.03)
 
 
 def test_the_bootstrap_of_a_mean_approaches_the_normal_interval() -> None:
