@@ -102,7 +102,8 @@ def test_published_figures_come_out() -> None:
     assert flops_per_token(llama, 4096) - flops_per_token(llama, 0) == 12 * 32 * 4096 * 4096
 
 
-def test_flops_are_those_of_the_matrix_products() -> None:
+@pytest.mark.parametrize("tie", [True, False])
+def test_flops_are_those_of_the_matrix_products(tie: bool) -> None:
     """Against PyTorch's own counter, which counts matrix products: all parameters but norms and, where it is not
     the head too, the embedding."""
     import torch
@@ -110,12 +111,13 @@ def test_flops_are_those_of_the_matrix_products() -> None:
 
     from forge_pipeline.models.mistral import Mistral
 
-    config = shape(hidden_size=128, heads=4, key_value_heads=4, layers=2, intermediate_size=256)
+    config = shape(hidden_size=128, heads=4, key_value_heads=4, layers=2, intermediate_size=256, tie_embeddings=tie)
     tokens = torch.zeros(2, 64, dtype=torch.long)
     with FlopCounterMode(display=False) as counter:
         Mistral(config)(tokens).sum().backward()
-    norms = parameters_by_component(config)["norms"]
-    assert counter.get_total_flops() == (flops_per_token(config, 64) - 6 * norms) * tokens.numel()
+    parts = parameters_by_component(config)
+    no_product = parts["norms"] + (0 if tie else parts["embedding"])
+    assert counter.get_total_flops() == (flops_per_token(config, 64) - 6 * no_product) * tokens.numel()
 
 
 def one_block(config: ModelConfig, workload: TrainingWorkload) -> int:
@@ -132,6 +134,7 @@ def test_activations_are_about_what_the_backward_pass_keeps(precision: str, chec
     import torch
     from torch.nn import functional as F
 
+    from forge_pipeline.models.initialisation import initialise
     from forge_pipeline.models.mistral import Mistral
 
     config = shape(hidden_size=128, layers=6, intermediate_size=352)
@@ -139,7 +142,7 @@ def test_activations_are_about_what_the_backward_pass_keeps(precision: str, chec
     model = Mistral(config, gradient_checkpointing=checkpointing)
     model.compute_dtype = torch.bfloat16 if precision == "bf16" else None
     model.train()
-    model.reset_parameters(0)
+    initialise(model, 0)
     parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
